@@ -70,7 +70,7 @@ func usage(fs *flag.FlagSet) {
 			meanings = append(meanings, f.Usage)
 		}
 		name := "-" + f.Name
-		if len(f.Name) > 1 {
+		if len(f.Name) > 2 && f.Name != strings.ToUpper(f.Name) {
 			name = "-" + name
 		}
 		names[f.Usage] = append(names[f.Usage], name)

@@ -17,7 +17,7 @@ conf_render() {
   shift
   # Through names first: a new port may be the same number as another old one.
   for pair in "$@"; do
-    rules+=(-e "s/:${pair%%=*}([^0-9]|\$)/:@${pair%%=*}@\\1/g")
+    rules+=(-e "s/(:|port )${pair%%=*}([^0-9]|\$)/\\1@${pair%%=*}@\\2/g")
   done
   for pair in "$@"; do
     rules+=(-e "s/@${pair%%=*}@/${pair#*=}/g")
@@ -64,6 +64,13 @@ until_ok() {
   done
 }
 
+# ended PID SECONDS: its exit status, within the time.
+ended() {
+  until_ok "$2" not running "$1" && wait "$1"
+}
+
+not() { ! "$@"; }
+
 #
 # For the verify scripts.
 #
@@ -94,6 +101,8 @@ scenario_begin() {
   natsdemo=$tmp/natsdemo
   CERTS=$tmp/certs
   "$tmp/devcert" -dir "$CERTS" >/dev/null || fail "no certificates"
+  # shellcheck disable=SC2034 # for the verify scripts
+  client_cert=(--tlscert "$CERTS/client.pem" --tlskey "$CERTS/client-key.pem")
 }
 
 # scenario_start PORT...: the scenario's server and HAProxy on free ports. The
@@ -130,7 +139,7 @@ port() {
 }
 
 # inside ARGUMENTS...: natsdemo at the plain port.
-inside() { "$natsdemo" -s "nats://127.0.0.1:$(port 4222)" "$@"; }
+inside() { ${replace:-} "$natsdemo" -s "nats://127.0.0.1:$(port 4222)" "$@"; }
 
 # outside EDGE-PORT ARGUMENTS...: natsdemo at the edge, from an address that
 # neither the edge nor the server has.
@@ -138,10 +147,8 @@ CLIENT_IP=127.0.0.7
 outside() {
   local edge=$1
   shift
-  "$natsdemo" -s "tls://127.0.0.1:$(port "$edge")" --tlsca "$CERTS/ca.pem" --from "$CLIENT_IP" "$@"
+  ${replace:-} "$natsdemo" -s "tls://127.0.0.1:$(port "$edge")" --tlsca "$CERTS/ca.pem" --from "$CLIENT_IP" "$@"
 }
-
-client_cert() { echo --tlscert "$CERTS/client.pem" --tlskey "$CERTS/client-key.pem"; }
 
 # check_plain_info: the plain port says nothing of TLS, as upstream's would.
 check_plain_info() {
@@ -170,14 +177,14 @@ check_edge() {
   [[ $who == *"listener $listener"* ]] || fail "/connz has not the listener $listener: $who"
   [[ $who == *"proxied_by 127.0.0.1:"* ]] || fail "$listener: /connz has not the edge's address: $who"
   inside pub "$n.out" "to the outside" >/dev/null || fail "$listener: publish inside"
-  wait "$out" || fail "$listener: the subscriber outside: $(cat "$tmp/$n.out.err")"
+  ended "$out" 10 || fail "$listener: the subscriber outside: $(cat "$tmp/$n.out.err")"
   [[ $(cat "$tmp/$n.out") == "$n.out: to the outside" ]] || fail "$listener: outside got $(cat "$tmp/$n.out")"
 
   # Outside to inside.
   start_subscriber "$tmp/$n.in" inside --name "$n-inside" --count 1 sub "$n.in"
   out=$child
   outside "$edge" "$@" pub "$n.in" "to the inside" >/dev/null || fail "$listener: publish outside"
-  wait "$out" || fail "$listener: the subscriber inside: $(cat "$tmp/$n.in.err")"
+  ended "$out" 10 || fail "$listener: the subscriber inside: $(cat "$tmp/$n.in.err")"
   [[ $(cat "$tmp/$n.in") == "$n.in: to the inside" ]] || fail "$listener: inside got $(cat "$tmp/$n.in")"
 
   # And there and back.
@@ -185,16 +192,19 @@ check_edge() {
   out=$child
   answer=$(outside "$edge" "$@" req "$n.req" asked 2>&1) || fail "$listener: request outside: $answer"
   [[ $answer == answered ]] || fail "$listener: the reply is $answer"
-  wait "$out" || fail "$listener: the service inside: $(cat "$tmp/$n.req.err")"
+  ended "$out" 10 || fail "$listener: the service inside: $(cat "$tmp/$n.req.err")"
 }
 
 # start_subscriber FILE COMMAND...: in the background, its messages to FILE; back
-# once it has subscribed. In place of a function call, so that $child is natsdemo
-# itself and stop_children reaches it.
+# once it has subscribed. The command takes the place of its subshell, so that
+# $child is natsdemo itself and stop_children reaches it.
 start_subscriber() {
   local file=$1
   shift
-  "$@" </dev/null >"$file" 2>"$file.err" &
+  (
+    replace="exec"
+    "$@"
+  ) </dev/null >"$file" 2>"$file.err" &
   child=$!
   children+=("$child")
   until_ok 10 grep -q '^subscribed' "$file.err" || fail "no subscription: $(cat "$file.err")"
@@ -207,7 +217,7 @@ check_refused() {
   ! outside "$edge" --timeout 2s "$@" rtt >/dev/null 2>&1 || fail "let in: $why"
 }
 
-# check_untrusted PORT...: a listener answers nobody without a header. Loopback is
+# check_no_header PORT...: a listener answers nobody without a header. Loopback is
 # trusted here, so this is a client that came to the wrong port.
 check_no_header() {
   local old
@@ -217,7 +227,7 @@ check_no_header() {
   done
 }
 
-# scenario_end: both still run, nothing was logged as an error, all is stopped.
+# scenario_end: both still run; all is stopped.
 scenario_end() {
   running "$server_pid" || fail "the server has ended"
   running "$haproxy_pid" || fail "HAProxy has ended"

@@ -61,8 +61,11 @@ func main() {
 	defer cancel()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "natsdemo:", err)
-		if errors.Is(err, nats.ErrSecureConnWanted) {
-			fmt.Fprintln(os.Stderr, "natsdemo: the server wants TLS: give --tlsca, or connect to the edge")
+		switch {
+		case errors.Is(err, nats.ErrSecureConnRequired):
+			fmt.Fprintln(os.Stderr, "natsdemo: this port wants TLS: use tls:// and --tlsca")
+		case errors.Is(err, nats.ErrSecureConnWanted):
+			fmt.Fprintln(os.Stderr, "natsdemo: the server knows of no TLS on this connection: a plain port, or an edge whose header does not prove it")
 		}
 		os.Exit(1)
 	}

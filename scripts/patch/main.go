@@ -49,7 +49,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root, err := findRoot(".")
 	if err == nil {
 		t := &tool{root: root, fetch: fetcher(root), out: stdout}
-		err = t.run(args, stderr)
+		err = t.run(args)
 	}
 	switch {
 	case err == nil:
@@ -87,7 +87,7 @@ func (v *versions) Set(s string) error {
 }
 
 // run dispatches one mode.
-func (t *tool) run(args []string, stderr io.Writer) error {
+func (t *tool) run(args []string) error {
 	if len(args) == 0 {
 		return fmt.Errorf("%w: no mode", errUsage)
 	}

@@ -74,14 +74,18 @@ func printExprs(list []ast.Expr) string {
 	return strings.Join(out, ", ")
 }
 
+// printNode prints a node in one line.
 func printNode(n any) string {
 	return strings.Join(strings.Fields(printLines(n)), " ")
 }
 
+// printLines prints a node as go/printer breaks lines, whatever the source did.
 func printLines(n any) string {
 	var b strings.Builder
+	// Raw: else one longer name would realign, and so change, its neighbours.
+	raw := printer.Config{Mode: printer.RawFormat}
 	// Printing a parsed node to memory cannot fail.
-	_ = printer.Fprint(&b, token.NewFileSet(), n)
+	_ = raw.Fprint(&b, token.NewFileSet(), n)
 	return b.String()
 }
 
@@ -130,6 +134,7 @@ func (a Anchor) find(scope ast.Node) []ast.Node {
 		}
 		return true
 	})
+	slices.SortFunc(found, func(a, b ast.Node) int { return int(a.Pos() - b.Pos()) })
 	return found
 }
 

@@ -197,13 +197,14 @@ func plainStmt(stmt ast.Stmt) bool {
 func plainGuard(s *ast.IfStmt) bool {
 	cond := s.Cond
 	if call := errCall(s); call != nil {
-		s = &ast.IfStmt{Cond: call, Body: s.Body, Else: s.Else}
 		cond = call
+	} else if s.Init != nil {
+		return false
 	}
 	if not, ok := cond.(*ast.UnaryExpr); ok && not.Op == token.NOT {
 		cond = not.X
 	}
-	if s.Init != nil || s.Else != nil || !plainCall(cond) || len(s.Body.List) != 1 {
+	if s.Else != nil || !plainCall(cond) || len(s.Body.List) != 1 {
 		return false
 	}
 	switch leave := s.Body.List[0].(type) {

@@ -47,6 +47,7 @@
 // because its premise is gone is doing its work.
 //
 // Inserted code is calls, assignments and definitions by one call, struct
-// fields, elements that are calls or names, case clauses of those, and the guard
-// `if CALL { return }` (or continue, or goto). A decision belongs in glue.
+// fields, elements that are calls or names, case clauses of those, and the guards
+// `if CALL { return }` and `if err := CALL; err != nil { return err }` (or
+// continue, or goto). A decision belongs in glue.
 package hooks
