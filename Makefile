@@ -8,7 +8,7 @@ GO      ?= go
 BIN     := build/bin
 LDFLAGS := -s -w
 
-.PHONY: help run test build patch cross check lint test-short test-upstream bench fuzz clean
+.PHONY: help run test build patch cross test-upstream bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,7 +33,7 @@ test-upstream: patch ## upstream's own tests, on the patched tree and on the pri
 	@$(GO) run ./scripts/testupstream -all
 
 bench: build ## throughput and connect rate, against upstream's binary
-	@scripts/bench
+	@$(GO) run ./scripts/bench -pristine "$$(scripts/pristine)"
 
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@scripts/fuzz

@@ -317,7 +317,7 @@ func TestEdgeHAProxyJetStreamOverRestartAndReload(t *testing.T) {
 	<-half
 	edge.signal(syscall.SIGUSR2) // HAProxy's master starts new workers
 	srv.stop()
-	srv = start()
+	start()
 	wg.Wait()
 
 	st, err := inside.Stream(ctx, "S")

@@ -35,13 +35,18 @@ const deadline = 20 * time.Second
 // checkFor polls until f returns nil.
 func checkFor(t testing.TB, f func() error) {
 	t.Helper()
+	checkWithin(t, deadline, f)
+}
+
+func checkWithin(t testing.TB, limit time.Duration, f func() error) {
+	t.Helper()
 	var err error
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("not within %v: %v", deadline, err)
+	t.Fatalf("not within %v: %v", limit, err)
 }
 
 func require_NoError(t testing.TB, err error) {

@@ -134,26 +134,23 @@ func binary(t testing.TB, name string) string {
 	built.Lock()
 	defer built.Unlock()
 	if built.names == nil {
-		dir, err := filepath.Abs("../build/test")
+		dir, err := filepath.Abs("../build/test-bin")
 		require_NoError(t, err)
 		require_NoError(t, os.MkdirAll(dir, 0o755))
 		built.dir, built.names = dir, map[string]error{}
 	}
-	path := filepath.Join(built.dir, name, "nats-server")
 	if err, ok := built.names[name]; ok {
 		require_NoError(t, err)
-		return path
+		return filepath.Join(built.dir, name)
 	}
-	cmd := exec.Command("go", "build", "-o", path)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	path := filepath.Join(built.dir, name)
+	var cmd *exec.Cmd
 	switch name {
 	case "patched":
-		cmd.Args = append(cmd.Args, "-trimpath", "nats-trusted-proxy")
+		cmd = exec.Command("go", "build", "-trimpath", "-o", path, "nats-trusted-proxy")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	case "pristine":
-		// Without the workspace, which is what replaces upstream.
-		cmd.Env = append(cmd.Env, "GOWORK=off", "GOFLAGS=-mod=mod")
-		cmd.Dir = pristineModule(t)
-		cmd.Args = append(cmd.Args, "github.com/nats-io/nats-server/v2")
+		cmd = exec.Command("bash", "-c", `cp "$(../scripts/pristine)" "$0"`, path)
 	default:
 		t.Fatalf("no binary %q", name)
 	}
@@ -164,23 +161,6 @@ func binary(t testing.TB, name string) string {
 	built.names[name] = err
 	require_NoError(t, err)
 	return path
-}
-
-// pristineModule returns a folder from where upstream's own command builds, at
-// the version that go.mod has.
-func pristineModule(t testing.TB) string {
-	t.Helper()
-	dir := filepath.Join(built.dir, "pristine-module")
-	require_NoError(t, os.MkdirAll(dir, 0o755))
-	mod, err := os.ReadFile("../go.mod")
-	require_NoError(t, err)
-	sum, err := os.ReadFile("../go.sum")
-	require_NoError(t, err)
-	// Upstream's versions of everything, and no other use of them than this.
-	require_NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), bytes.Replace(mod, []byte("nats-trusted-proxy"), []byte("pristine"), 1), 0o644))
-	require_NoError(t, os.WriteFile(filepath.Join(dir, "go.sum"), sum, 0o644))
-	require_NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte("package pristine\n\nimport _ \"github.com/nats-io/nats-server/v2/server\"\n"), 0o644))
-	return dir
 }
 
 // need fails when a program is not there: the test command installs it.

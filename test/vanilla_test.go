@@ -36,7 +36,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`Node: +\S+`), "Node: X"},
 	{regexp.MustCompile(`in (\d+[.\d]*[µnm]?s)`), "in DURATION"},
 	{regexp.MustCompile(`\d+[.\d]*(µs|ms)\b`), "DURATION"},
-	{regexp.MustCompile(`/[^\s"']*/(patched|pristine)/nats-server`), "nats-server"},
+	{regexp.MustCompile(`/[^\s"']*/(patched|pristine)\b`), "nats-server"},
 	{regexp.MustCompile(`/tmp/[^\s"'):]*`), "/TMP"},
 	{regexp.MustCompile(`\d+(\.\d+)? [KMGT]B\b`), "SIZE"},
 	{regexp.MustCompile(`Git: +\[[^]]*\]`), "Git: [X]"},

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"reflect"
@@ -33,46 +34,29 @@ type namedListener struct {
 	// opened are the options that its socket was opened with.
 	opened *listenerOpts
 	view   atomic.Pointer[listenerView]
-	policy atomic.Pointer[listenerPolicy]
 }
 
-// listenerView is what one set of server options means for a listener's clients.
+// listenerView is what the server's options mean for a listener. It is made when
+// the listener starts and at the end of each reload, when upstream has changed
+// its options in place for the last time; nothing of it is kept for longer.
 type listenerView struct {
-	base       *Options      // derived from these
-	lo         *listenerOpts // and from these
-	noAuthUser string        // base.NoAuthUser, which upstream sets late in a reload
-	opts       *Options      // base with the listener's own values in it
+	lo     *listenerOpts
+	opts   *Options       // the server's, with the listener's own values in them
+	policy *accept.Policy // who gets in
 }
 
-// listenerPolicy is what one set of server options means for who gets in.
-type listenerPolicy struct {
-	base   *Options
-	policy *accept.Policy
-}
+// current returns the view in force.
+func (l *namedListener) current() *listenerView { return l.view.Load() }
 
-// options returns what the listener's options are now. A listener that a reload
-// removed keeps those it was opened with, for the clients it still has.
-func (l *namedListener) options(base *Options) *listenerOpts {
-	if lo := base.listenerNamed(l.opened.Name); lo != nil {
-		return lo
-	}
-	return l.opened
-}
+// currentPolicy returns who gets in.
+func (l *namedListener) currentPolicy() *accept.Policy { return l.current().policy }
 
-// current returns the view on the server's current options. It is derived anew
-// when they were reloaded, so that nothing of them is captured for longer.
-func (l *namedListener) current() *listenerView {
-	base := l.srv.getOpts()
-	lo := l.options(base)
-	// OCSP stapling replaces the TLS configuration in place.
-	tlsConfig := lo.tlsConfig.Load()
-	if v := l.view.Load(); v != nil && v.base == base && v.lo == lo &&
-		v.noAuthUser == base.NoAuthUser && v.opts.TLSConfig == tlsConfig {
-		return v
-	}
+// refresh makes the view from these options of the server and of the listener.
+// reloadMu held on entry, unless the listener is not served yet.
+func (l *namedListener) refresh(base *Options, lo *listenerOpts) {
 	opts := new(Options)
 	*opts = *base
-	opts.TLSConfig = tlsConfig
+	opts.TLSConfig = lo.tlsConfig
 	opts.TLSTimeout, opts.TLSMap, opts.TLSPinnedCerts = 0, false, nil
 	opts.TLSHandshakeFirst, opts.TLSHandshakeFirstFallback = false, 0
 	opts.AllowNonTLS = lo.AllowNonTLS
@@ -85,24 +69,6 @@ func (l *namedListener) current() *listenerView {
 	}
 	// Upstream's own header reading has no business here: ours is done.
 	opts.ProxyProtocol = false
-	// The clients of a trusted-proxy listener come from outside: a user for
-	// clients without credentials is meant for those inside. The one that
-	// upstream makes up where there is no authentication at all is not.
-	if lo.ProxyProtocol != nil && opts.NoAuthUser != l.srv.sysAccOnlyNoAuthUser {
-		opts.NoAuthUser = _EMPTY_
-	}
-	v := &listenerView{base: base, lo: lo, noAuthUser: base.NoAuthUser, opts: opts}
-	l.view.Store(v)
-	return v
-}
-
-// currentPolicy returns who gets in by the server's current options.
-func (l *namedListener) currentPolicy() *accept.Policy {
-	base := l.srv.getOpts()
-	if p := l.policy.Load(); p != nil && p.base == base {
-		return p.policy
-	}
-	lo := l.options(base)
 	policy := &accept.Policy{MaxHandshakes: lo.MaxHandshakes}
 	if pp := lo.ProxyProtocol; pp != nil {
 		policy.ProxyProtocol = &accept.ProxyProtocol{
@@ -110,9 +76,14 @@ func (l *namedListener) currentPolicy() *accept.Policy {
 			HeaderTimeout: pp.HeaderTimeout,
 			Limits:        pp.Limits,
 		}
+		// The clients of a trusted-proxy listener come from outside: a user for
+		// clients without credentials is meant for those inside. The one that
+		// upstream makes up where there is no authentication at all is not.
+		if opts.NoAuthUser != l.srv.sysAccOnlyNoAuthUser {
+			opts.NoAuthUser = _EMPTY_
+		}
 	}
-	l.policy.Store(&listenerPolicy{base, policy})
-	return policy
+	l.view.Store(&listenerView{lo: lo, opts: opts, policy: policy})
 }
 
 // hostPort returns the host and port for INFO: those that were asked for, with
@@ -157,6 +128,7 @@ func (s *Server) openListener(lo *listenerOpts) (*namedListener, error) {
 // serve starts to take connections in and says so.
 func (l *namedListener) serve() {
 	s, lo := l.srv, l.opened
+	l.refresh(s.getOpts(), lo)
 	if !s.startGoRoutine(func() { defer s.grWG.Done(); l.accept.Serve() }) {
 		l.accept.Close()
 		return
@@ -211,7 +183,9 @@ func (s *Server) startListeners() {
 	if sl.stopped || s.isShuttingDown() {
 		return
 	}
-	sl.running = make(map[string]*namedListener)
+	if sl.running == nil {
+		sl.running = make(map[string]*namedListener)
+	}
 	for _, lo := range s.getOpts().listeners {
 		l, err := s.openListener(lo)
 		if err != nil {
@@ -312,6 +286,7 @@ func (s *Server) applyListeners(curOpts, newOpts *Options) {
 		if newOpts.listenerNamed(name) == nil {
 			delete(sl.running, name)
 			closing = append(closing, l)
+			l.refresh(newOpts, l.current().lo) // for the clients it still has
 			s.Noticef("Reloaded: listener %q removed", name)
 		}
 	}
@@ -323,11 +298,12 @@ func (s *Server) applyListeners(curOpts, newOpts *Options) {
 		l.serve()
 		s.Noticef("Reloaded: listener %q opened on %s", name, l.address())
 	}
-	sl.opened = nil
+	sl.opened, sl.err = nil, nil
 	for _, l := range closing {
 		l.accept.Close()
 	}
 	for _, lo := range newOpts.listeners {
+		sl.running[lo.Name].refresh(newOpts, lo)
 		if old := curOpts.listenerNamed(lo.Name); old != nil && !lo.sameOptions(old) {
 			s.Noticef("Reloaded: listener %q changed", lo.Name)
 		}
@@ -366,12 +342,12 @@ func (s *Server) recheckListenerPinnedCerts(curOpts, newOpts *Options) {
 // OCSP stapling and OCSP peer checks look after.
 func (s *Server) appendListenerTLSConfigs(configs []*tlsConfigKind) []*tlsConfigKind {
 	for _, lo := range s.getOpts().listeners {
-		if tc := lo.tlsConfig.Load(); tc != nil {
+		if lo.tlsConfig != nil {
 			configs = append(configs, &tlsConfigKind{
 				kind:      kindStringMap[CLIENT],
-				tlsConfig: tc,
+				tlsConfig: lo.tlsConfig,
 				tlsOpts:   lo.tlsOpts,
-				apply:     lo.tlsConfig.Store,
+				apply:     func(tc *tls.Config) { lo.tlsConfig = tc },
 			})
 		}
 	}

@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"net"
 	"reflect"
-	"sync/atomic"
 
 	"nats-trusted-proxy/server/listener"
 )
 
 // listenerOpts are the options of one named listener. They do not change once
-// they are parsed, but for tlsConfig, which OCSP stapling replaces.
+// they are parsed, but for tlsConfig, which OCSP stapling replaces before they
+// are in force.
 type listenerOpts struct {
 	*listener.Parsed
-	tlsConfig atomic.Pointer[tls.Config] // nil without a tls block
-	tlsOpts   *TLSConfigOpts             // nil without a tls block
+	tlsConfig *tls.Config    // nil without a tls block
+	tlsOpts   *TLSConfigOpts // nil without a tls block
 
 	advertiseHost string // of the first address in Advertise
 	advertisePort int
@@ -78,9 +78,7 @@ func parseListenerTLS(block any) (*listenerOpts, error) {
 	if err != nil {
 		return nil, &configErr{tk, err.Error()}
 	}
-	lo := &listenerOpts{tlsOpts: tc}
-	lo.tlsConfig.Store(config)
-	return lo, nil
+	return &listenerOpts{tlsConfig: config, tlsOpts: tc}, nil
 }
 
 // checkListenerAddresses reports the listeners that want an address which
