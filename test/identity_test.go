@@ -226,7 +226,9 @@ func TestListenerAllocatesNothingPerMessage(t *testing.T) {
 	mainPort := per(dialRaw(t, s.Addr().String()))
 	trusted := per(dialRaw(t, listenerAddr(t, s, "edge"), header(t, 2, clientAddr)))
 	t.Logf("allocations per message: main port %.3f, trusted listener %.3f", mainPort, trusted)
-	if trusted > mainPort+0.1 {
+	// One more for each would be a whole one; the rest is the race detector's, which
+	// makes pools forget, and this test's own.
+	if trusted > mainPort+0.5 {
 		t.Fatalf("%.3f allocations per message, on the main port %.3f", trusted, mainPort)
 	}
 }

@@ -465,17 +465,44 @@ func TestListenerNoAuthUserIsForInside(t *testing.T) {
 func TestListenerWithSystemAccountOnly(t *testing.T) {
 	s, _ := runServer(t, `accounts { $SYS { users: [ { user: admin, password: pw } ] } }`+trustedConf)
 	roundTrip(t, connectNATS(t, s.ClientURL()), connectThrough(t, s, "edge", header(t, 2, "203.0.113.7:1")))
-	require_NoError(t, s.ReloadOptions(reloaded(t, s)))
+	stays := connectThrough(t, s, "edge", header(t, 2, "203.0.113.7:1"))
+	require_NoError(t, s.Reload())
 	roundTrip(t, connectNATS(t, s.ClientURL()), connectThrough(t, s, "edge", header(t, 2, "203.0.113.7:1")))
+	roundTrip(t, connectNATS(t, s.ClientURL()), stays)
 }
 
-// reloaded reads the server's configuration again.
-func reloaded(t testing.TB, s *server.Server) *server.Options {
-	t.Helper()
-	opts, err := server.ProcessConfigFile(configPath(s))
-	require_NoError(t, err)
-	opts.NoSigs = true
-	return opts
+// A reload that takes credentials away closes the clients that came with them,
+// and leaves others alone.
+func TestListenerReloadRevokesCredentials(t *testing.T) {
+	conf := mainConf + "authorization { users: [ { user: a, password: %s }, { user: b, password: pw } ] }\n" + trustedConf
+	s, _ := runServerWithConfig(t, createConfFile(t, fmt.Sprintf(conf, "pw")))
+	h := header(t, 2, "203.0.113.7:1")
+	revoked := connectThrough(t, s, "edge", h, nats.UserInfo("a", "pw"))
+	stays := connectThrough(t, s, "edge", h, nats.UserInfo("b", "pw"))
+	rewrite(t, s, fmt.Sprintf(conf, "other"))
+	require_NoError(t, s.Reload())
+	checkFor(t, func() error {
+		if !revoked.IsClosed() {
+			return fmt.Errorf("the client with the old password is %v", revoked.Status())
+		}
+		return nil
+	})
+	require_NoError(t, stays.Flush())
+}
+
+// Upstream's own proxy_protocol, for the main port, does not reach a listener.
+func TestListenerBesideUpstreamsProxyProtocol(t *testing.T) {
+	s, _ := runServer(t, "proxy_protocol: true\n"+trustedConf)
+	for _, h := range [][]byte{header(t, 1, "203.0.113.7:1"), header(t, 2, "203.0.113.7:1", sslTLV(1, 0))} {
+		c := dialRaw(t, listenerAddr(t, s, "edge"), h)
+		require_Equal(t, c.info()["client_ip"], any("203.0.113.7"))
+		before, _ := c.connect("")
+		require_Equal(t, len(before), 0)
+		// A second header is no header.
+		c = dialRaw(t, listenerAddr(t, s, "edge"), h, h)
+		c.info()
+		require_Contains(t, c.line(), "-ERR")
+	}
 }
 
 func TestListenerShutdown(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -92,6 +93,8 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 		return 0, err
 	}
 
+	warnOfPort(out)
+
 	var reports []report
 	for _, a := range areas {
 		ids := tests[a.name]
@@ -114,6 +117,18 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 		reports = append(reports, rep)
 	}
 	return summarize(out, reports, r.logDir, o.verbose), nil
+}
+
+// warnOfPort says that the machine is not free: many of upstream's tests listen
+// on the default port.
+func warnOfPort(out io.Writer) {
+	const addr = "127.0.0.1:4222"
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		fmt.Fprintf(out, "warning: %v: tests that need that port will fail\n", err)
+		return
+	}
+	l.Close()
 }
 
 func listAreas(ctx context.Context, ws *workspace, o options, out io.Writer) error {

@@ -193,7 +193,8 @@ func (r *goRunner) has(ctx context.Context, on tree, id testID) (bool, error) {
 	return src.has[id.pkg][id.name], nil
 }
 
-// env is that of a test process.
+// env is that of a test process: no server's trace may be cut, and what a test
+// leaves behind goes away with the run.
 func (r *goRunner) env(dir string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "GOTRACEBACK=")
@@ -334,7 +335,7 @@ func parseEvents(events io.Reader) (batch, error) {
 }
 
 var (
-	died = regexp.MustCompile(`(?m)^(?:panic: |fatal error: |\x{09}?panic: )`)
+	died = regexp.MustCompile(`(?m)^(?:panic: |fatal error: )`)
 	// ourPackages is how a trace shows the functions of our packages.
 	ourPackages = regexp.MustCompile(`(?m)^nats-trusted-proxy/`)
 )

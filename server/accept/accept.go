@@ -233,9 +233,10 @@ func (l *Listener) receive(c net.Conn, p *Policy) {
 		}
 		info.Header = h
 		if !h.Local {
-			info.ProxiedBy = info.remote.String()
 			if isUnix(c) {
-				info.ProxiedBy = "unix:" + info.ProxiedBy
+				info.ProxiedBy = "unix:" + info.remote.String()
+			} else {
+				info.ProxiedBy = peerOf(c).String()
 			}
 			info.remote = net.TCPAddrFromAddrPort(h.Source)
 		}

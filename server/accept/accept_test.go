@@ -398,6 +398,27 @@ func TestListenerAcceptRefusalsBounded(t *testing.T) {
 	}
 }
 
+// Peers that came more than once and not again make room as well, and what was
+// counted of them is told with the other peers'.
+func TestListenerAcceptRefusalsForgotten(t *testing.T) {
+	var r refusals
+	now := time.Now()
+	for i := range maxRefusals {
+		for range 3 {
+			r.note("old"+strconv.Itoa(i), "late", now)
+		}
+	}
+	now = now.Add(refusalEvery)
+	for i := range maxRefusals - 1 { // the other peers take one place
+		if log, more, who := r.note("new"+strconv.Itoa(i), "late", now); !log || more != 0 || who == otherPeers {
+			t.Fatalf("new peer %d: %v, %d, %s", i, log, more, who)
+		}
+	}
+	if log, more, who := r.note("one more", "late", now); !log || more != 2*maxRefusals || who != otherPeers {
+		t.Errorf("the other peers: %v, %d, %s", log, more, who)
+	}
+}
+
 func TestListenerAcceptRefusalsLogged(t *testing.T) {
 	r := serve(t, "127.0.0.1:0", behind(patience))
 	const times = 7

@@ -37,8 +37,8 @@ type namedListener struct {
 }
 
 // listenerView is what the server's options mean for a listener. It is made when
-// the listener starts and at the end of each reload, when upstream has changed
-// its options in place for the last time; nothing of it is kept for longer.
+// the listener starts, and in a reload each time that upstream has changed its
+// options; nothing of it is kept for longer.
 type listenerView struct {
 	lo     *listenerOpts
 	opts   *Options       // the server's, with the listener's own values in them
@@ -268,6 +268,24 @@ func (s *Server) prepareListeners(newOpts *Options) error {
 	return nil
 }
 
+// refreshListeners makes the views of the open listeners from the current options.
+// A listener that the options do not have any more keeps its own for the clients
+// that it has.
+// reloadMu held on entry.
+func (s *Server) refreshListeners() {
+	opts := s.getOpts()
+	sl := &s.listeners
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	for name, l := range sl.running {
+		lo := opts.listenerNamed(name)
+		if lo == nil {
+			lo = l.current().lo
+		}
+		l.refresh(opts, lo)
+	}
+}
+
 // applyListeners puts in force what prepareListeners opened: new sockets are
 // served, then old ones closed. Clients stay.
 // reloadMu held on entry.
@@ -286,7 +304,6 @@ func (s *Server) applyListeners(curOpts, newOpts *Options) {
 		if newOpts.listenerNamed(name) == nil {
 			delete(sl.running, name)
 			closing = append(closing, l)
-			l.refresh(newOpts, l.current().lo) // for the clients it still has
 			s.Noticef("Reloaded: listener %q removed", name)
 		}
 	}
@@ -303,6 +320,7 @@ func (s *Server) applyListeners(curOpts, newOpts *Options) {
 		l.accept.Close()
 	}
 	for _, lo := range newOpts.listeners {
+		// Once more: OCSP stapling has made TLS configurations of its own.
 		sl.running[lo.Name].refresh(newOpts, lo)
 		if old := curOpts.listenerNamed(lo.Name); old != nil && !lo.sameOptions(old) {
 			s.Noticef("Reloaded: listener %q changed", lo.Name)
