@@ -544,7 +544,7 @@ func TestListenerShutdown(t *testing.T) {
 func TestListenerLameDuck(t *testing.T) {
 	s, log := runServer(t, trustedConf, func(o *server.Options) {
 		// Less than a configuration may ask for.
-		o.LameDuckDuration, o.LameDuckGracePeriod = 1500*time.Millisecond, time.Second
+		o.LameDuckDuration, o.LameDuckGracePeriod = 4*time.Second, 3*time.Second
 	})
 	addr := listenerAddr(t, s, "edge")
 	waiting := dialRaw(t, addr)
@@ -560,6 +560,9 @@ func TestListenerLameDuck(t *testing.T) {
 	if c, err := net.Dial("tcp", addr); err == nil {
 		c.Close()
 		t.Fatal("the port is open in lame duck mode")
+	}
+	if !s.Running() {
+		t.Fatal("this was not lame duck mode, but the end of it")
 	}
 	select {
 	case <-done:

@@ -20,7 +20,7 @@ const RunMakeBuildToPatchUpstream = true
 
 // serverListeners are the named listeners of a server. The zero value has none.
 type serverListeners struct {
-	mu      sync.Mutex
+	mu      sync.Mutex                // taken after the server's, where both are
 	running map[string]*namedListener // by name
 	opened  map[string]*namedListener // by name, between prepare and apply of a reload
 	err     error                     // why one could not be opened
@@ -51,11 +51,14 @@ func (l *namedListener) current() *listenerView { return l.view.Load() }
 // currentPolicy returns who gets in.
 func (l *namedListener) currentPolicy() *accept.Policy { return l.current().policy }
 
-// refresh makes the view from these options of the server and of the listener.
-// reloadMu held on entry, unless the listener is not served yet.
-func (l *namedListener) refresh(base *Options, lo *listenerOpts) {
+// refresh makes the view from the server's options and these of the listener.
+// Server lock held on entry, for reading at least: upstream writes the ports it
+// got into its options under it.
+func (l *namedListener) refresh(lo *listenerOpts) {
 	opts := new(Options)
-	*opts = *base
+	l.srv.optsMu.RLock()
+	*opts = *l.srv.opts
+	l.srv.optsMu.RUnlock()
 	opts.TLSConfig = lo.tlsConfig
 	opts.TLSTimeout, opts.TLSMap, opts.TLSPinnedCerts = 0, false, nil
 	opts.TLSHandshakeFirst, opts.TLSHandshakeFirstFallback = false, 0
@@ -126,9 +129,10 @@ func (s *Server) openListener(lo *listenerOpts) (*namedListener, error) {
 }
 
 // serve starts to take connections in and says so.
+// Server lock held on entry.
 func (l *namedListener) serve() {
 	s, lo := l.srv, l.opened
-	l.refresh(s.getOpts(), lo)
+	l.refresh(lo)
 	if !s.startGoRoutine(func() { defer s.grWG.Done(); l.accept.Serve() }) {
 		l.accept.Close()
 		return
@@ -177,6 +181,8 @@ func (l *namedListener) createClient(conn net.Conn) {
 // startListeners opens all listeners of the configuration and then serves them.
 // One that cannot be opened is fatal.
 func (s *Server) startListeners() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	sl := &s.listeners
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
@@ -274,6 +280,8 @@ func (s *Server) prepareListeners(newOpts *Options) error {
 // reloadMu held on entry.
 func (s *Server) refreshListeners() {
 	opts := s.getOpts()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	sl := &s.listeners
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
@@ -282,7 +290,7 @@ func (s *Server) refreshListeners() {
 		if lo == nil {
 			lo = l.current().lo
 		}
-		l.refresh(opts, lo)
+		l.refresh(lo)
 	}
 }
 
@@ -290,6 +298,8 @@ func (s *Server) refreshListeners() {
 // served, then old ones closed. Clients stay.
 // reloadMu held on entry.
 func (s *Server) applyListeners(curOpts, newOpts *Options) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	sl := &s.listeners
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
@@ -321,7 +331,7 @@ func (s *Server) applyListeners(curOpts, newOpts *Options) {
 	}
 	for _, lo := range newOpts.listeners {
 		// Once more: OCSP stapling has made TLS configurations of its own.
-		sl.running[lo.Name].refresh(newOpts, lo)
+		sl.running[lo.Name].refresh(lo)
 		if old := curOpts.listenerNamed(lo.Name); old != nil && !lo.sameOptions(old) {
 			s.Noticef("Reloaded: listener %q changed", lo.Name)
 		}

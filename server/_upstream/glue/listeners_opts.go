@@ -82,37 +82,21 @@ func parseListenerTLS(block any) (*listenerOpts, error) {
 }
 
 // checkListenerAddresses reports the listeners that want an address which
-// another part of the same configuration has.
+// another part of the configuration, or a flag of the command line, has.
 func (o *Options) checkListenerAddresses(errors *[]error) {
 	for _, lo := range o.listeners {
-		if of := o.addressTaken(lo, true); of != _EMPTY_ {
+		if of := o.addressTaken(lo); of != _EMPTY_ {
 			tk, _ := lo.AddressToken.(token)
-			*errors = append(*errors, &configErr{tk, addressTakenReason(lo, of)})
+			*errors = append(*errors, &configErr{tk, fmt.Sprintf("listener %q: address %s is also that of %s", lo.Name, lo.Address(), of)})
 		}
 	}
-}
-
-// validateListeners is the same for options that came together in any other way,
-// flags of the command line among them.
-func validateListeners(o *Options) error {
-	for _, lo := range o.listeners {
-		if of := o.addressTaken(lo, false); of != _EMPTY_ {
-			return errors.New(addressTakenReason(lo, of))
-		}
-	}
-	return nil
-}
-
-func addressTakenReason(lo *listenerOpts, of string) string {
-	return fmt.Sprintf("listener %q: address %s is also that of %s", lo.Name, lo.Address(), of)
 }
 
 // addressTaken returns which other port of the server the listener's address is.
-func (o *Options) addressTaken(lo *listenerOpts, parsing bool) string {
-	// While a configuration is parsed an unset port is zero and will become the
-	// default; afterwards zero is a free port, whose number is not known yet.
+func (o *Options) addressTaken(lo *listenerOpts) string {
+	// A port that is not set will become the default.
 	port := o.Port
-	if port == 0 && parsing && !o.DontListen {
+	if port == 0 && !o.DontListen {
 		port = DEFAULT_PORT
 	}
 	for _, a := range []struct {
