@@ -38,7 +38,7 @@ listeners {
     advertise_tls: auto
   }
   d {
-    listen: "127.0.0.1:1004"
+    listen: "127.0.0.1:4222"
     nonsense: true
   }
 }
@@ -51,6 +51,7 @@ listeners {
 		`:14:5: listener "c": advertise_tls is for TLS that is not done here and cannot be used together with tls`,
 		`:13:`, // of the certificate
 		`:18:5: listener "d": unknown field "nonsense"`,
+		`:17:5: listener "d": address 127.0.0.1:4222 is also that of the main client port`,
 	} {
 		require_Contains(t, out, want)
 	}

@@ -290,6 +290,16 @@ func TestListenerUnixSocket(t *testing.T) {
 	if ip, ok := local.info()["client_ip"]; ok {
 		t.Fatalf("client_ip is %v for a client without an IP address", ip)
 	}
+	// A reload that changes the permissions sets them on the socket that is there.
+	conf, err := os.ReadFile(configPath(s))
+	require_NoError(t, err)
+	rewrite(t, s, strings.Replace(string(conf), "0600", "0666", 1))
+	require_NoError(t, s.Reload())
+	fi, err = os.Stat(path)
+	require_NoError(t, err)
+	require_Equal(t, fi.Mode().Perm(), os.FileMode(0o666))
+	require_NoError(t, nc.Flush())
+
 	s.Shutdown()
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Fatalf("socket is left behind: %v", err)

@@ -305,11 +305,15 @@ func (l *Listener) isClosed() bool {
 func (l *Listener) refuse(c net.Conn, reason proxyheader.Reason, detail string) {
 	peer := l.remoteOf(c).String()
 	c.Close()
-	l.cfg.Log.Debugf("Listener %q: %s refused: %s (%s)", l.cfg.Name, peer, detail, reason)
-	if reason == proxyheader.ReasonClosed {
-		// A health probe connects and goes away; nobody wants to read that.
-		return
+	// A health probe connects and goes away; nobody wants to read that.
+	if reason != proxyheader.ReasonClosed {
+		l.warn(peer, reason, detail)
 	}
+	l.cfg.Log.Debugf("Listener %q: %s refused: %s (%s)", l.cfg.Name, peer, detail, reason)
+}
+
+// warn says that a peer was refused, unless that was said a short while ago.
+func (l *Listener) warn(peer string, reason proxyheader.Reason, detail string) {
 	host, _, err := net.SplitHostPort(peer)
 	if err != nil {
 		host = peer

@@ -233,35 +233,19 @@ func TestListenerAcceptShuttingDown(t *testing.T) {
 
 // A connection that Close was faster than, at each of the places where it counts.
 func TestListenerAcceptAfterClose(t *testing.T) {
-	pair := func() (in net.Conn, out *peer) {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		if in, err = ln.Accept(); err != nil {
-			t.Fatal(err)
-		}
-		return in, &peer{t, c}
-	}
 	r := newRig(t, newScripted(t), behind(patience))
 	r.Close()
 
-	in, out := pair()
+	in, out := pair(t)
 	r.admit(in) // accepted, not tracked yet
 	out.closed()
 
-	in, out = pair()
+	in, out = pair(t)
 	out.send(client4)
 	r.receive(in, r.policy.Load()) // header read, not handed over yet
 	out.closed()
 
-	in, out = pair()
+	in, out = pair(t)
 	in.Close()
 	r.receive(in, r.policy.Load()) // closed before it was read
 	out.closed()

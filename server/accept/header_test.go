@@ -417,6 +417,50 @@ func TestProxyProtoTellsNATSClient(t *testing.T) {
 	}
 }
 
+// drained is a connection that counts what is read from it.
+type drained struct {
+	*net.TCPConn
+	n int
+}
+
+func (d *drained) Read(b []byte) (int, error) {
+	n, err := d.TCPConn.Read(b)
+	d.n += n
+	return n, err
+}
+
+// What the client sent is read before the connection is closed, or the close
+// would be a reset, which takes the text from clients on most systems. Not all of
+// it where there is no end to it.
+func TestProxyProtoTellDrains(t *testing.T) {
+	for size, least := range map[int]int{30 << 10: 30 << 10, 1 << 20: tellDrain} {
+		r := newRig(t, newScripted(t), behind(patience))
+		in, out := pair(t)
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			_, _ = out.Write(make([]byte, size))
+			_ = out.Conn.(*net.TCPConn).CloseWrite()
+		}()
+		d := &drained{TCPConn: in.(*net.TCPConn)}
+		r.tell(d)
+		if d.n != least {
+			t.Errorf("%d bytes read of %d", d.n, size)
+		}
+		in.Close()
+		<-sent
+		r.Close()
+	}
+
+	// Nothing to be done for a connection that is gone.
+	r := newRig(t, newScripted(t), behind(patience))
+	defer r.Close()
+	in, out := pair(t)
+	in.Close()
+	r.tell(in)
+	out.closed()
+}
+
 // What comes of a peer that does not go away after it was told.
 func TestProxyProtoTellEnds(t *testing.T) {
 	r := serve(t, "127.0.0.1:0", behind(20*time.Millisecond))

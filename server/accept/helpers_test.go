@@ -206,6 +206,25 @@ func (r *rig) none() {
 	}
 }
 
+// pair makes a connection without a Listener.
+func pair(t testing.TB) (in net.Conn, out *peer) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); in.Close() })
+	return in, &peer{t, c}
+}
+
 // peer is the other end of a connection.
 type peer struct {
 	testing.TB

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -332,6 +333,11 @@ func (s *Server) applyListeners(curOpts, newOpts *Options) {
 	for _, lo := range newOpts.listeners {
 		// Once more: OCSP stapling has made TLS configurations of its own.
 		sl.running[lo.Name].refresh(lo)
+		if lo.SocketPath != _EMPTY_ {
+			if err := os.Chmod(lo.SocketPath, lo.SocketMode); err != nil {
+				s.Errorf("Reloaded: listener %q: socket_mode could not be set: %v", lo.Name, err)
+			}
+		}
 		if old := curOpts.listenerNamed(lo.Name); old != nil && !lo.sameOptions(old) {
 			s.Noticef("Reloaded: listener %q changed", lo.Name)
 		}

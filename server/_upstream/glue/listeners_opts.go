@@ -33,9 +33,8 @@ func (o *Options) parseListeners(v any, errors *[]error) {
 	for _, err := range errs {
 		*errors = append(*errors, listenerConfigErr(err))
 	}
-	if len(errs) > 0 {
-		return
-	}
+	// With errors as well: their addresses are still to be checked against the
+	// rest of the configuration, which is then refused.
 	o.listeners = nil
 	for _, l := range parsed {
 		lo := blocks[l.Name]
@@ -133,8 +132,7 @@ func (o *Options) listenerNamed(name string) *listenerOpts {
 
 // sameSocket reports whether a socket opened for one serves the other.
 func (lo *listenerOpts) sameSocket(other *listenerOpts) bool {
-	return lo.Host == other.Host && lo.Port == other.Port &&
-		lo.SocketPath == other.SocketPath && lo.SocketMode == other.SocketMode
+	return lo.Host == other.Host && lo.Port == other.Port && lo.SocketPath == other.SocketPath
 }
 
 // sameOptions reports whether nothing was changed between two configurations.
