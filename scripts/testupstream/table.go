@@ -25,6 +25,9 @@ var upstreamAreas = []area{
 	{"gateway", "gateways", false, `(server|test)/gateway`, long},
 	{"leafnode", "leaf nodes", false, `(server|test)/leafnode`, long},
 	{"msgtrace", "message traces", false, `server/msgtrace`, long},
+	// Minutes that are spent waiting for a deadline, or on clusters with OCSP:
+	// the areas below show the same code at work.
+	{"slow", "tests of the areas below that take long", false, `(server/[^:]*:Test(LogConnectionAuthInfo|ConnectionStringWithLogConnectionInfo|JWTUpdateAccountClaimsStreamAndServiceImportDeadlock)$|test/ocsp[^:]*:Test\w*(Cluster|Gateway|Leaf))`, long},
 
 	{"proxy", "upstream's PROXY protocol and its trusted proxies (ADR-55)", true, `(server/client_proxyproto|(server|test)/[^:]*:Test\w*Proxy)`, short},
 	{"reload", "configuration reload", true, `(server/reload_|test/[^:]*:Test(PortsFileReload|AllowNonTLSReload))`, short},
