@@ -475,23 +475,23 @@ func TestListenerWithSystemAccountOnly(t *testing.T) {
 	roundTrip(t, connectNATS(t, s.ClientURL()), stays)
 }
 
-// A reload that takes credentials away closes the clients that came with them. The
-// single user of a server is looked up in the options, which for these clients are
-// made for their listener.
+// A reload that takes a token away closes the clients that came with it, and no
+// others. The token is looked up in the options, which for these clients are made
+// for their listener.
 func TestListenerReloadRevokesCredentials(t *testing.T) {
-	conf := mainConf + "authorization { user: a, password: %s }\n" + trustedConf
-	s, _ := runServerWithConfig(t, createConfFile(t, fmt.Sprintf(conf, "pw")))
+	conf := mainConf + "authorization { token: %s }\n" + trustedConf
+	s, _ := runServerWithConfig(t, createConfFile(t, fmt.Sprintf(conf, "old")))
 	h := header(t, 2, "203.0.113.7:1")
-	revoked := connectThrough(t, s, "edge", h, nats.UserInfo("a", "pw"))
-	rewrite(t, s, fmt.Sprintf(conf, "other"))
+	revoked := connectThrough(t, s, "edge", h, nats.Token("old"))
+	rewrite(t, s, fmt.Sprintf(conf, "new"))
 	require_NoError(t, s.Reload())
 	checkFor(t, func() error {
 		if !revoked.IsClosed() {
-			return fmt.Errorf("the client with the old password is %v", revoked.Status())
+			return fmt.Errorf("the client with the old token is %v", revoked.Status())
 		}
 		return nil
 	})
-	stays := connectThrough(t, s, "edge", h, nats.UserInfo("a", "other"))
+	stays := connectThrough(t, s, "edge", h, nats.Token("new"))
 	require_NoError(t, s.Reload())
 	require_NoError(t, stays.Flush())
 }
