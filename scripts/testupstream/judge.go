@@ -87,9 +87,6 @@ type report struct {
 	took     time.Duration
 }
 
-// longestSingle bounds a test that is run alone, whatever its area may take.
-const longestSingle = 10 * time.Minute
-
 // judge runs an area and says of each test whether a failure is ours.
 type judge struct {
 	runner  runner
@@ -221,7 +218,9 @@ func (j *judge) verdict(ctx context.Context, id testID, first result, reference 
 }
 
 func (j *judge) alone(ctx context.Context, on tree, id testID) (result, error) {
-	got, err := j.runUntilDone(ctx, on, id.pkg, []string{id.name}, min(j.timeout, longestSingle))
+	// One that hangs must not take its area's time again and again.
+	limit := min(j.timeout, max(j.timeout/4, time.Minute))
+	got, err := j.runUntilDone(ctx, on, id.pkg, []string{id.name}, limit)
 	return got[id.name], err
 }
 

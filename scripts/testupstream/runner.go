@@ -44,20 +44,26 @@ type source struct {
 func newGoRunner(ctx context.Context, ws *workspace) (*goRunner, error) {
 	r := &goRunner{ws: ws, trees: map[tree]*source{}, dir: ws.path("testupstream")}
 	r.logDir = filepath.Join(r.dir, "log")
-	if err := os.RemoveAll(r.logDir); err != nil {
+	r.tmpDir = filepath.Join(r.dir, "tmp")
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(r.logDir, 0o755); err != nil {
-		return nil, err
-	}
-	var err error
-	if r.tmpDir, err = os.MkdirTemp(r.dir, "tmp-"); err != nil {
-		return nil, err
+	if err := lock(filepath.Join(r.dir, "lock")); err != nil {
+		return nil, fmt.Errorf("is another run of this tool under way? %w", err)
 	}
 	// -n prints where the tool is, and builds it if it is not there yet.
+	var err error
 	if r.test2json, err = goOutput(ctx, ws.root, nil, "tool", "-n", "test2json"); err != nil {
-		r.close()
 		return nil, err
+	}
+	// A run that was killed left its own.
+	for _, dir := range []string{r.logDir, r.tmpDir} {
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, err
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
 }

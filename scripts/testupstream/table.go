@@ -3,7 +3,7 @@ package main
 import "time"
 
 const (
-	short = 8 * time.Minute
+	short = 5 * time.Minute
 	long  = 60 * time.Minute
 )
 
@@ -38,7 +38,7 @@ var upstreamAreas = []area{
 	{"auth", "users, tokens, nkeys, accounts", true, `(server/(auth|nkey|accounts)_|test/(auth|client_auth|user_authorization|operator)_)`, short},
 	{"lameduck", "lame duck mode", true, `server/[^:]*:Test\w*(LameDuck|LDM)`, short},
 	{"info", "INFO: first, asynchronous, connect_urls, advertise", true, `(server|test)/[^:]*:Test\w*(Info|INFO|ConnectURL|ClientURL|Advertise)`, short},
-	{"ocsp", "OCSP staples and peers", true, `test/ocsp`, short},
+	{"ocsp", "OCSP staples and peers", false, `test/ocsp`, long},
 	{"tls", "TLS: handshakes, client certificates, pinned certificates", true, `(test/(tls|cluster_tls)_|(server|test)/[^:]*:Test\w*(TLS|Cert))`, short},
 	{"client", "the client protocol, parser, limits, slow consumers", true, `(server/(client|parser|split|ping|rate_counter)_|test/(proto|pedantic|verbose|ping|maxpayload|fanout|client_cluster)_)`, short},
 	{"config", "options and command line", true, `(server/(opts|config_check)|test/opts)`, short},
