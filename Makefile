@@ -8,7 +8,7 @@ GO      ?= go
 BIN     := build/bin
 LDFLAGS := -s -w
 
-.PHONY: help run test build patch cross test-upstream bench fuzz clean
+.PHONY: help run test build patch cross test-upstream witness bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,6 +31,9 @@ cross: patch ## build for every platform that is supported
 
 test-upstream: patch ## upstream's own tests, on the patched tree and on the pristine one
 	@$(GO) run ./scripts/testupstream -all
+
+witness: patch ## leave out one hook at a time: the tests that it names must fail
+	@scripts/witness
 
 bench: build ## throughput and connect rate, against upstream's binary
 	@$(GO) run ./scripts/bench -pristine "$$(scripts/pristine)"

@@ -115,6 +115,7 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 			return 0, fmt.Errorf("area %s: %w", a.name, err)
 		}
 		reports = append(reports, rep)
+		fmt.Fprintf(out, "  %d passed, %d failed, in %.0f s\n", rep.count[vPassed]+rep.count[vFlaky], rep.count[vOurs], rep.took.Seconds())
 	}
 	return summarize(out, reports, r.logDir, o.verbose), nil
 }
