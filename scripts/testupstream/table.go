@@ -27,7 +27,7 @@ var upstreamAreas = []area{
 	{"msgtrace", "message traces", false, `server/msgtrace`, long},
 	// Minutes that are spent waiting for a deadline, or on clusters with OCSP:
 	// the areas below show the same code at work.
-	{"slow", "tests of the areas below that take long", false, `(server/[^:]*:Test(LogConnectionAuthInfo|ConnectionStringWithLogConnectionInfo|JWTUpdateAccountClaimsStreamAndServiceImportDeadlock)$|test/ocsp[^:]*:Test\w*(Cluster|Gateway|Leaf))`, long},
+	{"slow", "the areas below that take long", false, `(server/[^:]*:Test(LogConnectionAuthInfo|ConnectionStringWithLogConnectionInfo|JWTUpdateAccountClaimsStreamAndServiceImportDeadlock)$|test/ocsp[^:]*:Test\w*(Cluster|Gateway|Leaf))`, long},
 
 	{"proxy", "upstream's PROXY protocol and its trusted proxies (ADR-55)", true, `(server/client_proxyproto|(server|test)/[^:]*:Test\w*Proxy)`, short},
 	{"reload", "configuration reload", true, `(server/reload_|test/[^:]*:Test(PortsFileReload|AllowNonTLSReload))`, short},
